@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -46,7 +46,7 @@ from tests.pretrain.conftest import stack_boxes, tiny_config
 from tests.toy import write_toy_backbone
 from tools.make_sample_data import SampleConfig, draw_samples
 
-LEAST_AGREEMENT = 0.9999  # of masks' pixels, as for those recorded from the authors' code
+LEAST_AGREEMENT = 0.9999  # of all masks' pixels; of recorded masks it is each one's, but those are of a trained network
 LOSSES, STEPS, METRICS, BFLOAT16 = 1e-3, 1e-4, 0.5, 0.05
 
 Rows = Iterator[dict[str, Any]]
@@ -107,6 +107,8 @@ def run_task(device: str, folder: Path, task: str, data: Path, family: str = "vi
     if TASKS[task].fine_tunes:
         arguments += [] if "--override" in arguments else ["--override"]
         arguments += ["model.backbone.drop_path_rate=0.0"]
+        # At the published rate, random weights of a ResNet multiply rounding by a million in four updates.
+        arguments += ["optim_wrapper.optimizer.lr=1e-4"] if family == "resnet" else []
         arguments += ["model.decode_head.dropout_ratio=0.0"] if task == "segmentation" else []
     evaluate(arguments)
     return folder / "output"
@@ -122,11 +124,13 @@ def task(config: GPUConfig, folder: Path, name: str, family: str = "vit") -> Row
     options = ("--precision", "float32") if TASKS[name].fine_tunes else ()
     ours, theirs = on_both(config, folder, run_task, name, config.output / DATA, family, options)
     if masks := sorted(path.relative_to(theirs) for path in theirs.glob("masks/**/*.png")):
-        least = min(float(np.mean(read_mask(ours / path) == read_mask(theirs / path))) for path in masks)
+        equal = np.concatenate([(read_mask(ours / path) == read_mask(theirs / path)).ravel() for path in masks]).mean()
         wanted = f"at least {LEAST_AGREEMENT}"
-        yield found(f"least share of equal pixels of {len(masks)} masks", f"{least:.6f}", wanted, least >= LEAST_AGREEMENT)
+        yield found(f"share of equal pixels of {len(masks)} masks", f"{equal:.6f}", wanted, equal >= LEAST_AGREEMENT)
     if TASKS[name].fine_tunes:
         yield at_most("losses: relative difference", largest_difference(logged_losses(ours), logged_losses(theirs)), LOSSES)
+    if family == "resnet":
+        yield at_most("batch norm's statistics: relative difference", distance(*map(statistics, (ours, theirs))), LOSSES)
     metrics, others = (json.loads((output / "result.json").read_text())["metrics"] for output in (ours, theirs))
     # Percent are compared in points, metres and fractions in hundredths.
     differences = [
@@ -135,6 +139,22 @@ def task(config: GPUConfig, folder: Path, name: str, family: str = "vit") -> Row
         if metric["value"] is not None and others[key]["value"] is not None
     ]
     yield at_most(f"{len(differences)} metrics: difference in hundredths", max(differences), METRICS)
+
+
+def statistics(output: Path) -> dict[str, torch.Tensor]:
+    """What precise batch norm has measured after the last update."""
+    (checkpoint,) = output.rglob("iter_*.pth")
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    return {name: tensor for name, tensor in weights.items() if name.endswith((".running_mean", ".running_var"))}
+
+
+def distance(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> float:
+    """The length of the difference of all tensors together, by that of the wanted ones."""
+    differences, lengths = (
+        torch.stack([values.double().square().sum() for values in of])
+        for of in ([tensors[name].double() - wanted[name].double() for name in wanted], wanted.values())
+    )
+    return float((differences.sum() / lengths.sum()).sqrt())
 
 
 def half_precision(config: GPUConfig, folder: Path, name: str) -> Rows:
@@ -219,12 +239,9 @@ def resume(config: GPUConfig, folder: Path) -> Rows:
     (half_way, _) = sorted(first.glob("checkpoint_step*.pth"))
     again = pretrain(tiny_config("selfpatch", photos, folder / "second", **options, train__resume=half_way))
     resumed = torch.load(again, map_location="cpu", weights_only=False)
-    differences = [
-        float((resumed[network][name] - weights).norm() / weights.norm().clamp(min=1e-12))
-        for network in ("student", "teacher")
-        for name, weights in checkpoint[network].items()
-    ]
-    yield at_most(f"{len(differences)} tensors of weights: relative difference", max(differences), STEPS)
+    # Not tensor by tensor: biases of keys have no gradient but rounding, from which Adam makes whole steps.
+    for network in ("student", "teacher"):
+        yield at_most(f"{network}'s weights: relative difference", distance(resumed[network], checkpoint[network]), STEPS)
 
 
 def one_process_group(config: GPUConfig, folder: Path) -> Rows:
@@ -243,7 +260,8 @@ def one_process_group(config: GPUConfig, folder: Path) -> Rows:
     norm = nn.SyncBatchNorm(8) if device.type == "cuda" else nn.BatchNorm2d(8)
     images_BCHW = torch.randn(4, 8, 5, 5)
     ours, theirs = norm.to(device)(images_BCHW.to(device)).cpu(), nn.BatchNorm2d(8)(images_BCHW)
-    yield at_most(f"{type(norm).__name__} from BatchNorm2d", float((ours - theirs).abs().max()), STEPS)
+    what = f"{type(norm).__name__} of one process, for which torch normalises the batch, from BatchNorm2d"
+    yield at_most(what, float((ours - theirs).abs().max()), STEPS)
     dist.destroy_process_group()
 
 

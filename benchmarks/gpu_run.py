@@ -50,7 +50,9 @@ class GPUConfig:
 
 def found(what: str, measured: Any, wanted: str = "", passed: bool | None = None) -> dict[str, Any]:
     """A row: `measured` is a text or a dictionary of numbers, and `passed` is None where nothing is wanted."""
-    return {"what": what, "measured": measured, "wanted": wanted, "passed": passed}
+    # Plain values, also of NumPy's: a row that JSON cannot hold would end the run.
+    plain = {name: float(value) for name, value in measured.items()} if isinstance(measured, dict) else str(measured)
+    return {"what": what, "measured": plain, "wanted": wanted, "passed": None if passed is None else bool(passed)}
 
 
 class Part(NamedTuple):
@@ -88,7 +90,7 @@ def run_parts(parts: Sequence[Part], config: GPUConfig) -> list[dict[str, Any]]:
 
 def run_part(part: Part, config: GPUConfig, outcome: dict[str, Any], limit: float, save: Callable[[], None]) -> None:
     """Run a part in a process group of its own that does not outlive this, and fill in its outcome."""
-    start, rows = time.monotonic(), outcome["rows"]
+    rows = outcome["rows"]
     folder = config.output.absolute() / "work" / file_name(part)
     folder.mkdir(parents=True)
     outcome["status"] = "running"
@@ -98,7 +100,8 @@ def run_part(part: Part, config: GPUConfig, outcome: dict[str, Any], limit: floa
     context.set_forkserver_preload([part.function.partition(":")[0]])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(part, config, folder, sender))
-    process.start()
+    process.start()  # the first waits for the imports
+    start = time.monotonic()
     sender.close()
     try:
         while receiver.poll(max(0.0, start + limit - time.monotonic())):
@@ -162,9 +165,9 @@ def markdown(config: GPUConfig, outcomes: Sequence[dict[str, Any]]) -> str:
     cells = []
     for outcome in outcomes:
         for row in outcome["rows"] or [found("", "")]:
-            measured = str(row["measured"])
-            if isinstance(row["measured"], dict):
-                measured = ", ".join(f"{name} {value:.4g}" for name, value in row["measured"].items())
+            measured = row["measured"]
+            if isinstance(measured, dict):
+                measured = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
             verdicts = {True: "passed", False: _MISSED[outcome["kind"]], None: ""}
             cells.append([outcome["part"], row["what"], measured, row["wanted"], verdicts[row["passed"]]])
         if outcome["status"] not in ("passed", "slow"):

@@ -147,7 +147,9 @@ def propagation(config: GPUConfig, folder: Path, patch_size: int) -> Rows:
         FASTER: alone[davis_propagation.PLAIN_LOOP] / seconds,
         "share of the network's forward pass": alone["network, dino"] / seconds,
     }
-    row = judged("the whole task, beside the authors' loop and network", numbers, {FASTER: 4}, {})
+    row = judged(
+        f"the whole task, {len(sequence.frames) - 1} frames, beside the authors' loop and network", numbers, {FASTER: 4}, {}
+    )
     yield row
     yield from trace_if_slow(row, davis_propagation, options, config, folder, "patchbench, dino")
 
