@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.collect_env import get_nvidia_driver_version, run
 
 from backbones.build import build_backbone
+from backbones.checkpoint import load_checkpoint
 from backbones.spec import ResNetSpec
 from benchmarks.gpu_run import DATA, GPUConfig, found
 from common.distributed import choose_device, full_float32, gather_from_processes, mean_over_processes, sum_over_processes
@@ -133,10 +134,12 @@ def task(config: GPUConfig, folder: Path, name: str, family: str = "vit") -> Row
         yield at_most("batch norm's statistics: relative difference", distance(*map(statistics, (ours, theirs))), LOSSES)
     metrics, others = (json.loads((output / "result.json").read_text())["metrics"] for output in (ours, theirs))
     # Percent are compared in points, metres and fractions in hundredths.
+    scales = {key: 1 if metric["unit"] == "percent" else 100 for key, metric in metrics.items()}
+    pairs = {key: (metrics[key]["value"], others[key]["value"]) for key in metrics}
     differences = [
-        abs(metric["value"] - others[key]["value"]) * (1 if metric["unit"] == "percent" else 100)
-        for key, metric in metrics.items()
-        if metric["value"] is not None and others[key]["value"] is not None
+        math.inf if None in pair else scales[key] * abs(pair[0] - pair[1])
+        for key, pair in pairs.items()
+        if pair != (None, None)
     ]
     yield at_most(f"{len(differences)} metrics: difference in hundredths", max(differences), METRICS)
 
@@ -144,7 +147,7 @@ def task(config: GPUConfig, folder: Path, name: str, family: str = "vit") -> Row
 def statistics(output: Path) -> dict[str, torch.Tensor]:
     """What precise batch norm has measured after the last update."""
     (checkpoint,) = output.rglob("iter_*.pth")
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    weights = load_checkpoint(checkpoint)["state_dict"]
     return {name: tensor for name, tensor in weights.items() if name.endswith((".running_mean", ".running_var"))}
 
 
@@ -157,30 +160,20 @@ def distance(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Ten
     return float((differences.sum() / lengths.sum()).sqrt())
 
 
+def losses_of(config: GPUConfig, folder: Path, name: str, *options: str) -> list[float]:
+    return logged_losses(run_task(config.device, folder, name, config.output / DATA, options=options))
+
+
 def half_precision(config: GPUConfig, folder: Path, name: str) -> Rows:
     precision = "bfloat16" if config.device == "cuda" else "float32"  # the tasks have no other on a CPU
-    options = ("--precision", precision)
-    yield finite(
-        f"losses in {precision}",
-        logged_losses(run_task(config.device, folder / "a", name, config.output / DATA, "vit", options)),
-    )
+    yield finite(f"losses in {precision}", losses_of(config, folder / "task", name, "--precision", precision))
 
 
 def compiled_task(config: GPUConfig, folder: Path, name: str) -> Rows:
-    losses = {
-        choice: logged_losses(
-            run_task(
-                config.device,
-                folder / choice,
-                name,
-                config.output / DATA,
-                "vit",
-                ("--precision", "float32", "--compile", choice),
-            )
-        )
-        for choice in ("false", "true")
-    }
-    yield at_most("losses: relative difference from those without", largest_difference(losses["true"], losses["false"]), LOSSES)
+    compiled, plain = (
+        losses_of(config, folder / choice, name, "--precision", "float32", "--compile", choice) for choice in ("true", "false")
+    )
+    yield at_most("losses: relative difference from those without", largest_difference(compiled, plain), LOSSES)
 
 
 def neighbours(device: str, folder: Path) -> torch.Tensor:
@@ -233,15 +226,13 @@ def resume(config: GPUConfig, folder: Path) -> Rows:
     """A run of two epochs beside one that begins with the first's checkpoint after an epoch."""
     options = {"train__device": config.device, "train__precision": "float32"}
     photos, first = config.output / DATA / "photos", folder / "first"
-    checkpoint = torch.load(
-        pretrain(tiny_config("selfpatch", photos, first, **options)), map_location="cpu", weights_only=False
-    )
+    whole = load_checkpoint(pretrain(tiny_config("selfpatch", photos, first, **options)))
     (half_way, _) = sorted(first.glob("checkpoint_step*.pth"))
     again = pretrain(tiny_config("selfpatch", photos, folder / "second", **options, train__resume=half_way))
-    resumed = torch.load(again, map_location="cpu", weights_only=False)
+    resumed = load_checkpoint(again)
     # Not tensor by tensor: biases of keys have no gradient but rounding, from which Adam makes whole steps.
     for network in ("student", "teacher"):
-        yield at_most(f"{network}'s weights: relative difference", distance(resumed[network], checkpoint[network]), STEPS)
+        yield at_most(f"{network}'s weights: relative difference", distance(resumed[network], whole[network]), STEPS)
 
 
 def one_process_group(config: GPUConfig, folder: Path) -> Rows:
@@ -272,13 +263,8 @@ def autocast(config: GPUConfig, folder: Path) -> Rows:
     torch.manual_seed(0)
     network, images_B3HW = build_backbone(SPEC), torch.randn(4, 3, 64, 64)
     (exact,), (rounded,) = (FrozenFeatures(network, device, autocast=dtype)(images_B3HW) for dtype in (None, torch.bfloat16))
-    distance = float((rounded - exact).norm() / exact.norm())
-    yield found(
-        "bfloat16 from float32: relative length",
-        f"{distance:.2g}",
-        f"more than 0, at most {BFLOAT16}",
-        0 < distance <= BFLOAT16,
-    )
+    length, wanted = float((rounded - exact).norm() / exact.norm()), f"more than 0, at most {BFLOAT16}"
+    yield found("bfloat16 from float32: relative length", f"{length:.2g}", wanted, 0 < length <= BFLOAT16)
 
 
 @torch.inference_mode()

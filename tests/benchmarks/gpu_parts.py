@@ -20,7 +20,7 @@ def fails(config: GPUConfig, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def hangs(config: GPUConfig, folder: Path) -> Iterator[dict[str, Any]]:
-    """With a child, which must not outlive it."""
+    """Sleeps beside a child process, which must not outlive it."""
     if os.fork() == 0:
         time.sleep(600)
     (config.output / "hangs.pid").write_text(str(os.getpid()))

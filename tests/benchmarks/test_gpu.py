@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import gpu_checks
 from benchmarks.gpu import PARTS, chosen, main
+from benchmarks.gpu_run import GPUConfig
+from benchmarks.gpu_speed import judged
 from eval.tasks import TASKS
 from pretrain.methods import METHODS
 from tests.conftest import REPOSITORY
@@ -127,6 +132,27 @@ def test_parts_agree_on_the_cpu(tmp_path: Path) -> None:
     outcomes = results(tmp_path)
     assert list(outcomes)[2:] == ["k-NN ranks", "davis", "classification", "frozen features in bfloat16"]
     assert {outcome["status"] for outcome in outcomes.values()} == {"passed"}
+
+
+def test_what_differs_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose losses, or neighbours, are a little beside those of the CPU."""
+    config = GPUConfig(device="cpu", tiny=True, output=tmp_path)
+    beside = {1e-5: True, 2e-4: False, math.nan: False}
+    for relative, passed in beside.items():
+        losses = [1.5, 2.0 * (1 + relative), 1.0], [1.5, 2.0, 1.0]
+        monkeypatch.setattr(gpu_checks, "on_both", lambda *_, losses=losses: losses)
+        assert next(gpu_checks.pretraining(config, tmp_path, "dino"))["passed"] == passed
+    indices = torch.arange(6)
+    for ours, passed in ((indices, True), (indices.roll(1), False)):
+        monkeypatch.setattr(gpu_checks, "on_both", lambda *_, ours=ours: (ours, indices))
+        assert next(gpu_checks.ranks(config, tmp_path))["passed"] == passed
+    weights = {"a": torch.ones(3), "b": torch.zeros(2)}
+    assert gpu_checks.distance({**weights, "b": torch.tensor([0.0, 3**0.5])}, weights) == pytest.approx(1)
+    numbers = {"faster": 2.4, "memory": 0.7}
+    for least, passed in ((2.4, True), (2.5, False)):
+        assert judged("a", numbers, {"faster": least}, {"memory": 0.7})["passed"] == passed
+    assert judged("a", numbers, {}, {"memory": 0.6})["passed"] is False
+    assert judged("a", numbers, {}, {})["passed"] is None
 
 
 @pytest.mark.long

@@ -37,7 +37,7 @@ def _items(values: Sequence[float]) -> Items:
 
 
 def _intervals(first: Sequence[Items], second: Sequence[Items]) -> list[Interval | None]:
-    """By the sign-flip test and by the bootstrap."""
+    """The intervals that the sign-flip test and the bootstrap give."""
     return [difference_interval(first, second, metric) for metric in ("mean", "resampled mean")]
 
 
